@@ -127,6 +127,32 @@ func (d *disk) lstat(rel string) (dir bool, err error) {
 	return info.IsDir(), nil
 }
 
+// expand is every name at and below rels that the filter lets through: rsync
+// knows no regular expressions, so a directory with a filter is sent name by
+// name. What appears later has an event of its own.
+func (c *Client) expand(rels []string) []string {
+	var all []string
+	for _, top := range rels {
+		_ = filepath.WalkDir(filepath.Join(c.o.Root, top), func(name string, d fs.DirEntry, err error) error {
+			rel := strings.TrimPrefix(strings.TrimPrefix(name, c.o.Root), "/")
+			if rel == "" {
+				return nil
+			}
+			if c.o.Exclude(rel, d != nil && d.IsDir()) {
+				if d != nil && d.IsDir() {
+					return filepath.SkipDir
+				}
+				return nil
+			}
+			if err == nil { // of a directory that cannot be read rsync has been told already
+				all = append(all, rel)
+			}
+			return nil
+		})
+	}
+	return all
+}
+
 // list is what rsync reads from stdin: NUL-separated, each with a leading "./",
 // for rsync takes "#x" and ";x" for comments even with --from0.
 func list(rels []string) []byte {

@@ -3,9 +3,6 @@ package rsync
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -44,15 +41,16 @@ func (c *Client) refusesMissingArgs(exit *ExitError) bool {
 // look is taken at its word.
 func (e *effort) prove(ctx context.Context, removals []string) error {
 	name := removals[0]
-	if e.again.Covers(name) {
-		return nil
-	}
 	there := false
 	err := e.try(ctx, job{kind: look, stdin: list([]string{name}), line: func(l string) {
 		there = there || strings.HasSuffix(unescape(l), " "+name)
 	}})
 	if ctx.Err() != nil {
 		return err
+	}
+	d := &disk{root: e.c.o.Root, known: map[string]bool{pathset.Root: true}}
+	if top, missing := d.topmost(name); e.again.Covers(name) || !missing || top != name {
+		return nil // it did not go, or came back: no proof either way
 	}
 	if err == nil && there {
 		e.c.o.Log.Warn("remote ignores --delete-missing-args; removing by another way", "remote", e.c.Name())
@@ -142,10 +140,7 @@ func (e *effort) removeExtra(ctx context.Context, rels []string) error {
 			extra = append(extra, rel)
 		}
 	}
-	args := []string{"--out-format=%i %n"}
-	for _, p := range e.c.o.WholeExclude {
-		args = append(args, "--exclude="+p)
-	}
+	args := append(e.c.wholeExcludes(), "--out-format=%i %n")
 	err := e.try(ctx, job{kind: audit, stdin: list(rels), extra: args, line: collect})
 	if err = e.refusal(e.afterTrees(err, rels, true), rels); err != nil || len(extra) == 0 {
 		return err
@@ -162,43 +157,4 @@ func (e *effort) removeExtra(ctx context.Context, rels []string) error {
 		p.removals = append(p.removals, g.Rel)
 	}
 	return e.namesAndRemovals(ctx, p)
-}
-
-// excludes writes the names below rels that the filter takes to a file for
-// --exclude-from: rsync knows no regular expressions.
-func (c *Client) excludes(rels []string) (args []string, cleanup func(), err error) {
-	if c.o.Exclude == nil {
-		return nil, func() {}, nil
-	}
-	f, err := os.CreateTemp("", "gosersync-exclude-")
-	if err != nil {
-		return nil, nil, fmt.Errorf("write excluded names: %w", err)
-	}
-	cleanup = func() { os.Remove(f.Name()) }
-	for _, rel := range rels {
-		if err == nil {
-			err = c.writeExcluded(f, rel)
-		}
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		cleanup()
-		return nil, nil, fmt.Errorf("write excluded names: %w", err)
-	}
-	return []string{"--from0", "--exclude-from=" + f.Name()}, cleanup, nil
-}
-
-func (c *Client) writeExcluded(f *os.File, top string) error {
-	return filepath.WalkDir(filepath.Join(c.o.Root, top), func(name string, d os.DirEntry, err error) error {
-		rel := strings.TrimPrefix(strings.TrimPrefix(name, c.o.Root), "/")
-		if err != nil || rel == "" || !c.o.Exclude(rel, d.IsDir()) {
-			return nil // rsync says what cannot be read
-		}
-		if _, err := f.WriteString(literal(rel) + "\x00"); err != nil {
-			return err
-		}
-		if d.IsDir() {
-			return filepath.SkipDir
-		}
-		return nil
-	})
 }

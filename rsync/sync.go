@@ -98,10 +98,8 @@ func (e *effort) namesAndRemovals(ctx context.Context, p *plan) error {
 		}
 	}
 	slices.Sort(all)
-	for part := range slices.Chunk(all, chunk) {
-		if err := e.carry(ctx, part, len(p.removals) > 0 || !e.held); err != nil {
-			return err
-		}
+	if err := e.carryAll(ctx, all, e.c.removalArgs(!e.held)); err != nil {
+		return err
 	}
 	if len(p.removals) > 0 && e.c.way() == unproven {
 		return e.prove(ctx, p.removals)
@@ -109,9 +107,19 @@ func (e *effort) namesAndRemovals(ctx context.Context, p *plan) error {
 	return nil
 }
 
+// carryAll sends any number of names.
+func (e *effort) carryAll(ctx context.Context, rels, extra []string) error {
+	for part := range slices.Chunk(rels, chunk) {
+		if err := e.carry(ctx, part, extra); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // carry sends a list of names and removals, and finds out which of them fail.
-func (e *effort) carry(ctx context.Context, rels []string, remove bool) error {
-	err := e.try(ctx, job{kind: names, stdin: list(rels), extra: e.c.removalArgs(remove)})
+func (e *effort) carry(ctx context.Context, rels, extra []string) error {
+	err := e.try(ctx, job{kind: names, stdin: list(rels), extra: extra})
 	var exit *ExitError
 	if err == nil || !errors.As(err, &exit) {
 		return err
@@ -121,7 +129,7 @@ func (e *effort) carry(ctx context.Context, rels []string, remove bool) error {
 		e.retry(exit, rels...)
 		return nil
 	case exit.Kind == Partial:
-		return e.divide(ctx, exit, rels, remove)
+		return e.divide(ctx, exit, rels, extra)
 	case e.c.refusesMissingArgs(exit):
 		e.c.removal.Store(int32(byChain))
 		e.retry(exit, rels...)
@@ -132,7 +140,7 @@ func (e *effort) carry(ctx context.Context, rels []string, remove bool) error {
 
 // divide sends those names again that rsync did not complain of, to have them
 // confirmed. Where it cannot be told which it complained of, it halves the list.
-func (e *effort) divide(ctx context.Context, exit *ExitError, rels []string, remove bool) error {
+func (e *effort) divide(ctx context.Context, exit *ExitError, rels, extra []string) error {
 	bad := complaintsIn(exit.Stderr, e.c.o.Root)
 	suspects, rest := split(rels, bad.names)
 	switch {
@@ -142,14 +150,14 @@ func (e *effort) divide(ctx context.Context, exit *ExitError, rels []string, rem
 	case len(suspects) > 0:
 		e.splits--
 		e.retry(exit, suspects...)
-		return e.carry(ctx, rest, remove)
+		return e.carry(ctx, rest, extra)
 	}
 	e.splits--
 	half := len(rels) / 2
-	if err := e.carry(ctx, rels[:half], remove); err != nil {
+	if err := e.carry(ctx, rels[:half], extra); err != nil {
 		return err
 	}
-	return e.carry(ctx, rels[half:], remove)
+	return e.carry(ctx, rels[half:], extra)
 }
 
 // split parts rels into those that are, or lie below, or lie above a bad name.
@@ -180,12 +188,10 @@ func (e *effort) directories(ctx context.Context, k kind, rels []string) error {
 	if len(rels) == 0 {
 		return nil
 	}
-	extra, cleanup, err := e.c.excludes(rels)
-	if err != nil {
-		return err
+	if e.c.o.Exclude != nil {
+		return e.carryAll(ctx, e.c.expand(rels), e.c.removalArgs(!e.held))
 	}
-	defer cleanup()
-	err = e.try(ctx, job{kind: k, stdin: list(rels), extra: extra})
+	err := e.try(ctx, job{kind: k, stdin: list(rels)})
 	return e.afterTrees(err, rels, k == mirrors)
 }
 
@@ -225,29 +231,30 @@ func (e *effort) mirrors(ctx context.Context, rels []string) error {
 // wholeTree sends the source as a whole.
 func (e *effort) wholeTree(ctx context.Context, mirror bool) error {
 	rels := []string{pathset.Root}
-	extra, cleanup, err := e.c.excludes(rels)
-	if err != nil {
+	extra := e.c.wholeExcludes()
+	if e.c.o.Exclude != nil {
+		err := e.carryAll(ctx, e.c.expand(rels), append(extra, e.c.removalArgs(!e.held)...))
+		if err == nil && mirror {
+			err = e.removeExtra(ctx, rels)
+		}
 		return err
-	}
-	defer cleanup()
-	for _, p := range e.c.o.WholeExclude {
-		extra = append(extra, "--exclude="+p)
 	}
 	if e.c.o.Progress != nil {
 		extra = append(extra, "--info=progress2")
 	}
-	apart := mirror && e.c.o.Exclude != nil
-	if mirror && !apart {
+	if mirror {
 		extra = append(extra, "--delete", "--force")
 	}
-	err = e.afterTrees(e.try(ctx, job{kind: whole, extra: extra}), rels, mirror)
-	if err != nil {
-		return e.refusal(err, rels)
+	err := e.try(ctx, job{kind: whole, extra: extra})
+	return e.refusal(e.afterTrees(err, rels, mirror), rels)
+}
+
+func (c *Client) wholeExcludes() []string {
+	var args []string
+	for _, p := range c.o.WholeExclude {
+		args = append(args, "--exclude="+p)
 	}
-	if apart {
-		return e.removeExtra(ctx, rels)
-	}
-	return nil
+	return args
 }
 
 // refusal makes a mirror that the remote does not allow a matter of settings:

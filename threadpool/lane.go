@@ -25,6 +25,7 @@ type lane struct {
 	wake  chan struct{}
 	ended chan struct{} // closed when run returns
 
+	news    sync.Mutex // held while a change is made and the observer told of it
 	mu      sync.Mutex
 	target  Target
 	begun   bool
@@ -44,6 +45,7 @@ type flight struct {
 	set   *pathset.Set
 	again *pathset.Set // names that changed below a tree of set meanwhile
 	bulk  bool
+	retry bool // of paths that were in trouble
 }
 
 // pause is a growing time of waiting after failures in a row.
@@ -86,6 +88,8 @@ func (l *lane) dismiss() {
 }
 
 func (l *lane) submit(set *pathset.Set) {
+	l.news.Lock()
+	defer l.news.Unlock()
 	l.mu.Lock()
 	l.fresh.Merge(set)
 	if l.fresh.Len() > l.p.o.Limit {
@@ -270,6 +274,7 @@ func (l *lane) take() (*flight, Target) {
 		f.set = l.pick(l.dirty, l.p.o.Batch)
 	}
 	if f.set.Len() == 0 && live && !l.paths.until.After(now) {
+		f.retry = true
 		f.set = l.pick(l.trouble, l.p.o.Batch)
 	}
 	if f.set.Len() == 0 {
@@ -359,12 +364,14 @@ func (l *lane) seat() (alive, done func()) {
 // land files the outcome of a run.
 func (l *lane) land(ctx context.Context, name string, f *flight, err error) {
 	defer l.signal()
+	l.news.Lock()
+	defer l.news.Unlock()
 	done, left := outcome(f, err)
 	var partly stillLeft
 	well := err == nil || errors.As(err, &partly)
-	l.settle(ctx, f, left, well, err)
+	drained := l.settle(ctx, f, left, well, err)
 	if done.Len() > 0 {
-		l.p.o.Observer.Done(name, done)
+		l.p.o.Observer.Done(name, done, drained)
 	}
 	if left.Len() > 0 {
 		l.p.o.Observer.Failed(name, left, err)
@@ -391,8 +398,9 @@ func outcome(f *flight, err error) (done, left *pathset.Set) {
 	}
 }
 
-// settle puts what is left back and sets the pauses.
-func (l *lane) settle(ctx context.Context, f *flight, left *pathset.Set, well bool, err error) {
+// settle puts what is left back and sets the pauses. It tells whether the lane
+// has nothing more to do.
+func (l *lane) settle(ctx context.Context, f *flight, left *pathset.Set, well bool, err error) (drained bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, r := range l.runs {
@@ -404,12 +412,12 @@ func (l *lane) settle(ctx context.Context, f *flight, left *pathset.Set, well bo
 	l.fresh.Merge(f.again)
 	if ctx.Err() != nil {
 		l.fresh.Merge(left)
-		return
+		return false
 	}
 	if !well {
 		l.fresh.Merge(left)
 		l.fail(&l.remote, "remote is down", err)
-		return
+		return false
 	}
 	if l.remote.err != nil {
 		l.p.o.Log.Info("remote is back", "remote", l.target.Name(), "after", time.Since(l.remote.since).Round(time.Second))
@@ -418,10 +426,14 @@ func (l *lane) settle(ctx context.Context, f *flight, left *pathset.Set, well bo
 	if left.Len() > 0 {
 		l.trouble.Merge(left)
 		l.trouble.Collapse(l.p.o.Limit)
+		if !f.retry {
+			l.paths.failures = 0 // other paths than those that have failed so often
+		}
 		l.fail(&l.paths, "paths are still to be done", err)
 	} else if l.trouble.Len() == 0 {
 		l.paths = pause{}
 	}
+	return len(l.runs) == 0 && l.waiting()+l.trouble.Len() == 0
 }
 
 // fail lengthens a pause, and says why when that is news. Jitter keeps many

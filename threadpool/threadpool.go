@@ -27,11 +27,12 @@ type Target interface {
 	Sync(ctx context.Context, set *pathset.Set, alive func()) error
 }
 
-// Observer hears what becomes of submitted paths. Its methods may be called
-// from several goroutines, and never with a lock of the pool held.
+// Observer hears what becomes of submitted paths, for each target one thing
+// after the other.
 type Observer interface {
-	// Done: the remote has every path of set.
-	Done(target string, set *pathset.Set)
+	// Done: the remote has every path of set. If drained, it also has all that
+	// was submitted before.
+	Done(target string, set *pathset.Set, drained bool)
 	// Failed: the paths of set are still to be done, for the reason err. The
 	// lane keeps them and tries again; after Run has returned it does not.
 	Failed(target string, set *pathset.Set, err error)
@@ -90,7 +91,7 @@ func orTime(v, zero time.Duration) time.Duration {
 
 type nobody struct{}
 
-func (nobody) Done(string, *pathset.Set)          {}
+func (nobody) Done(string, *pathset.Set, bool)    {}
 func (nobody) Failed(string, *pathset.Set, error) {}
 
 // Pool is the lanes of all remotes.

@@ -34,7 +34,7 @@ type ledger struct {
 	failed map[string]int
 }
 
-func (l *ledger) Done(target string, set *pathset.Set) {
+func (l *ledger) Done(target string, set *pathset.Set, _ bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.done == nil {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,6 +51,8 @@ type Daemon struct {
 	o    Options
 	pool *threadpool.Pool
 	fail *faillog.Log
+
+	resumed atomic.Bool // the lanes have what the fail log held at the start
 
 	mu      sync.Mutex
 	cfg     *conf.Config
@@ -180,12 +183,20 @@ func (d *Daemon) submit(target string, set *pathset.Set) {
 }
 
 // Done implements threadpool.Observer.
-func (d *Daemon) Done(target string, set *pathset.Set) {
-	if err := d.fail.Clear(target, set); err != nil {
+func (d *Daemon) Done(target string, set *pathset.Set, drained bool) {
+	taken := set
+	if drained && d.resumed.Load() {
+		// The lane has had all that the fail log holds, perhaps in other shapes.
+		taken = everything
+	}
+	if err := d.fail.Clear(target, taken); err != nil {
 		d.o.Log.Error("fail log not written", "err", err)
 	}
 	d.answered(target, set)
 }
+
+// everything covers whatever a fail log can hold.
+var everything = pathset.Of(pathset.Path{Rel: pathset.Root, Tree: true, Mirror: true})
 
 // Failed implements threadpool.Observer.
 func (d *Daemon) Failed(target string, set *pathset.Set, err error) {
@@ -327,5 +338,6 @@ func (d *Daemon) begin(ctx context.Context) error {
 		d.pushAll("first push")
 	}
 	d.retry(time.Now())
+	d.resumed.Store(true)
 	return nil
 }
