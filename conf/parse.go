@@ -347,7 +347,10 @@ func (p *parser) remote(e *etree.Element, common Remote) Remote {
 		r.BWLimit = v
 	}
 	if r.SSH {
-		r.PasswordFile = "" // ssh asks for nothing; rsync would refuse the option
+		r.PasswordFile = "" // rsync refuses the option over ssh
+		if e.SelectAttr("port") == nil {
+			r.Port = 0 // userDefinedPort is the daemon's; sersync never gave it to ssh
+		}
 	}
 	return r
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -178,12 +179,18 @@ func (p *portable) await(path pathset.Path) {
 	p.soon[path.Rel] = &quiet{path: path, due: time.Now().Add(p.o.Settle)}
 }
 
-// settle emits what has been quiet by now; the zero time means all.
+// settle emits what has been quiet by now, the longest quiet first; the zero
+// time means all.
 func (p *portable) settle(now time.Time) {
-	for rel, q := range p.soon {
+	var ripe []*quiet
+	for _, q := range p.soon {
 		if now.IsZero() || q.due.Before(now) {
-			delete(p.soon, rel)
-			p.emit(q.path)
+			ripe = append(ripe, q)
 		}
+	}
+	slices.SortFunc(ripe, func(a, b *quiet) int { return a.due.Compare(b.due) })
+	for _, q := range ripe {
+		delete(p.soon, q.path.Rel)
+		p.emit(q.path)
 	}
 }
