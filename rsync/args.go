@@ -10,6 +10,9 @@ import (
 // kind is what a run of rsync is for.
 type kind int
 
+// longTimeout is --timeout for runs of trees where the operator gives none.
+const longTimeout = time.Minute
+
 const (
 	names   kind = iota // listed names, and removals
 	trees               // listed directories with everything below
@@ -24,7 +27,7 @@ const (
 // first, so that ours win.
 func (c *Client) args(k kind, extra ...string) []string {
 	a := userParams(c.o.Params)
-	a = append(a, c.connection()...)
+	a = append(a, c.connection(k)...)
 	a = append(a, c.comparison(k)...)
 	a = append(a, selection(k)...)
 	a = append(a, "--outbuf=L", "--info=skip1,stats1,flist1") // the first line shows that the remote answers
@@ -36,8 +39,11 @@ func (c *Client) args(k kind, extra ...string) []string {
 }
 
 // connection is how to reach the remote.
-func (c *Client) connection() []string {
-	a := []string{"--timeout=" + strconv.Itoa(max(1, int(c.o.Timeout/time.Second)))}
+func (c *Client) connection(k kind) []string {
+	var a []string
+	if d := c.timeout(k); d > 0 {
+		a = append(a, "--timeout="+strconv.Itoa(max(1, int(d/time.Second))))
+	}
 	if c.o.BWLimit != "" {
 		a = append(a, "--bwlimit="+c.o.BWLimit)
 	}
@@ -53,6 +59,17 @@ func (c *Client) connection() []string {
 	// Without TCP_NODELAY Nagle's algorithm and delayed acknowledgements cost
 	// two to three pauses of 40 ms a run. --timeout does not cover connecting.
 	return append(a, "--sockopts=TCP_NODELAY", "--contimeout=10")
+}
+
+// timeout is what rsync itself is told of silence: the operator's value, and
+// where there is none a default for long runs alone. A daemon that is given
+// --timeout answers with a message of its own, which Nagle's algorithm makes
+// cost 40 ms; runs of small names are watched from here instead.
+func (c *Client) timeout(k kind) time.Duration {
+	if c.o.Timeout == 0 && k != names && k != look {
+		return longTimeout
+	}
+	return c.o.Timeout
 }
 
 func (c *Client) remoteShell() string {

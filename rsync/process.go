@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -17,7 +18,12 @@ const (
 	tailLimit = 4 << 10
 	// stopDelay is how long a child may take to end after TERM.
 	stopDelay = 5 * time.Second
+	// silence is how long a run without --timeout may move no byte.
+	silence = 5 * time.Minute
 )
+
+// errSilent ends a run that moves no byte.
+var errSilent = errors.New("the remote is silent")
 
 // job is one run of rsync.
 type job struct {
@@ -31,6 +37,8 @@ type job struct {
 // run makes one run of rsync. What does not end with 0 is an *ExitError.
 func (c *Client) run(ctx context.Context, j job) error {
 	c.runs.Add(1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, c.o.Binary, c.args(j.kind, j.extra...)...)
 	cmd.Dir = c.o.Root
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
@@ -39,12 +47,45 @@ func (c *Client) run(ctx context.Context, j job) error {
 	stderr := &limited{limit: stderrLimit}
 	cmd.Stderr = stderr
 	group(cmd)
-	err := cmd.Run()
-	sweep(cmd)
+	err := cmd.Start()
+	if err == nil {
+		stop := c.watchSilence(cmd.Process.Pid, cancel)
+		err = cmd.Wait()
+		stop()
+		sweep(cmd)
+	}
 	if err == nil {
 		return nil
 	}
+	if cause := context.Cause(ctx); errors.Is(cause, errSilent) {
+		err = cause
+	}
 	return c.exitError(err, stderr)
+}
+
+// watchSilence ends a run by cancel when the child has neither read nor written
+// for long: its counters in /proc stand still. stop ends the watching.
+func (c *Client) watchSilence(pid int, cancel context.CancelCauseFunc) (stop func()) {
+	over, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(c.silence)
+		defer t.Stop()
+		for last := ""; ; {
+			select {
+			case <-over:
+				return
+			case <-t.C:
+			}
+			counters, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+			if err == nil && string(counters) == last {
+				cancel(errSilent)
+				return
+			}
+			last = string(counters)
+		}
+	}()
+	return func() { close(over); <-done }
 }
 
 // group puts the child, and the ssh it starts, into a process group of its own

@@ -24,7 +24,7 @@ type Options struct {
 	Port         int           // 0 = rsync's or ssh's own
 	PasswordFile string        // "" = none
 	BWLimit      string        // rsync's --bwlimit; "" = none
-	Timeout      time.Duration // of a silent peer; 0 = 60 s
+	Timeout      time.Duration // of a silent peer, for rsync's --timeout; 0 = 60 s for trees, 5 min watched from here for names
 	Params       []string      // the operator's options; ours overrule them
 	Delete       bool          // false: nothing is ever removed anywhere
 
@@ -59,7 +59,8 @@ type Stats struct {
 // Client makes one remote equal to one source. Its methods may be called from
 // several goroutines.
 type Client struct {
-	o Options
+	o       Options
+	silence time.Duration // after which a run that moves no byte is ended
 
 	removal  atomic.Int32 // a removalWay
 	wholeSec atomic.Bool  // the remote refuses --modify-window=-1
@@ -75,13 +76,10 @@ func New(o Options) *Client {
 	if o.SSHCommand == "" {
 		o.SSHCommand = "ssh -o BatchMode=yes -o ConnectTimeout=10"
 	}
-	if o.Timeout == 0 {
-		o.Timeout = time.Minute
-	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Client{o: o}
+	return &Client{o: o, silence: silence}
 }
 
 // Name is the target, with its port where it has one of its own.

@@ -345,6 +345,16 @@ func TestTheEndOfTheContextEndsASilentRun(t *testing.T) {
 	}
 }
 
+func TestARunThatMovesNoByteIsEnded(t *testing.T) {
+	c := New(Options{Root: t.TempDir(), Target: "127.0.0.1::m", Port: rsynctest.Silent(t), Params: []string{"-a"}})
+	c.silence = 100 * time.Millisecond
+	err := c.Sync(t.Context(), pathset.Of(pathset.Path{Rel: "x"}, pathset.Path{Rel: "."}), func() {})
+	var exit *ExitError
+	if !errors.As(err, &exit) || exit.Kind != Down || !errors.Is(err, errSilent) {
+		t.Errorf("Sync = %v, want the remote down for its silence", err)
+	}
+}
+
 func TestAliveIsCalledOnce(t *testing.T) {
 	b := newBench(t, Options{}, rsynctest.Options{})
 	put(t, b.src, "f", "x")
@@ -386,6 +396,9 @@ func TestArgs(t *testing.T) {
 		t.Errorf("args(names) =\n%s\nwant\n%s", got, want)
 	}
 	s := New(Options{Root: "/src", Target: "u@h:/srv/www", SSH: true, Port: 2222, Params: []string{"-a"}})
+	if got := strings.Join(New(Options{Target: "h::m"}).args(names), " "); strings.Contains(got, "--timeout") {
+		t.Errorf("args(names) without a timeout = %s, want no --timeout, which costs 40 ms", got)
+	}
 	want = `-a --timeout=60 -e ssh -o BatchMode=yes -o ConnectTimeout=10 -p 2222 --modify-window=-1 --recursive --relative --outbuf=L --info=skip1,stats1,flist1 . u@h:/srv/www/`
 	if got := strings.Join(s.args(whole), " "); got != want {
 		t.Errorf("args(whole) =\n%s\nwant\n%s", got, want)
