@@ -355,6 +355,29 @@ func TestARunThatMovesNoByteIsEnded(t *testing.T) {
 	}
 }
 
+func TestARemoteBehindSSH(t *testing.T) {
+	o := Options{Root: t.TempDir(), SSH: true, SSHCommand: rsynctest.SSHD(t), Delete: true, Params: []string{"-artz"}}
+	dst := t.TempDir()
+	o.Target = "127.0.0.1:" + dst
+	c := New(o)
+	set := pathset.Of(pathset.Path{Rel: "d", Tree: true})
+	for _, name := range hostile {
+		put(t, o.Root, "d/"+name, "x")
+		put(t, o.Root, name, "x")
+		set.Add(pathset.Path{Rel: name})
+	}
+	for range 2 {
+		if err := c.Sync(t.Context(), set, func() {}); err != nil {
+			t.Fatal(err)
+		}
+		rsynctest.Equal(t, o.Root, dst)
+		remove(t, o.Root, hostile...) // the second round removes
+	}
+	if c.way() != byMissingArgs {
+		t.Errorf("way of removal = %v, want --delete-missing-args proved", c.way())
+	}
+}
+
 func TestAliveIsCalledOnce(t *testing.T) {
 	b := newBench(t, Options{}, rsynctest.Options{})
 	put(t, b.src, "f", "x")
