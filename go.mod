@@ -15,3 +15,5 @@ require (
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // cmd: rotation of the daemon's log
 	pgregory.net/rapid v1.3.0 // tests: properties of sets and lanes
 )
+
+require go.etcd.io/bbolt v1.5.0

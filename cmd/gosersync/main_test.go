@@ -144,6 +144,91 @@ func TestTheDaemonFromStartToEnd(t *testing.T) {
 	})
 }
 
+// launch starts the daemon and returns its pid.
+func launch(t *testing.T, file, logs string, args ...string) (pid int) {
+	t.Helper()
+	out, errs, code := gosersync(t, append(args, "-d", "-o", file)...)
+	if code != 0 {
+		t.Fatalf("start = %d\n%s%s", code, out, errs)
+	}
+	text, err := os.ReadFile(filepath.Join(logs, "www_confxml.state", "pid"))
+	must(t, err)
+	pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	must(t, err)
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	return pid
+}
+
+// The daemon is held while more happens than the kernel queues (16384 events),
+// so that what comes last, a removal among it, is dropped.
+func TestAFullEventQueueLosesNothing(t *testing.T) {
+	d := rsynctest.Start(t, rsynctest.Options{})
+	src := t.TempDir()
+	for _, dir := range []string{"d", "old/sub"} {
+		must(t, os.MkdirAll(filepath.Join(src, dir), 0o755))
+	}
+	must(t, os.WriteFile(filepath.Join(src, "old/sub/f"), nil, 0o644))
+	file, logs := install(t, config(src, d, filepath.Join(t.TempDir(), "fail.sh")))
+	pid := launch(t, file, logs, "-r")
+	must(t, os.WriteFile(filepath.Join(src, "d/sent"), nil, 0o644))
+	rsynctest.EqualWithin(t, 20*time.Second, src, d.Path("m"))
+	stranger := filepath.Join(d.Path("m"), "stranger")
+	must(t, os.WriteFile(stranger, nil, 0o644))
+
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	for i := range 9000 {
+		must(t, os.WriteFile(filepath.Join(src, "d", strconv.Itoa(i)), nil, 0o644))
+	}
+	must(t, os.RemoveAll(filepath.Join(src, "old/sub")))
+	must(t, os.Remove(filepath.Join(src, "d/sent")))
+	must(t, os.MkdirAll(filepath.Join(src, "new/deep"), 0o755))
+	must(t, syscall.Kill(pid, syscall.SIGCONT))
+	rsynctest.Within(t, 60*time.Second, func() error {
+		diff, err := rsynctest.Diff(src, d.Path("m"))
+		if diff = strings.ReplaceAll(diff, "*deleting   stranger\n", ""); err == nil && strings.Count(diff, "\n") > 0 && !onlyTimes(diff) {
+			err = fmt.Errorf("the trees differ:\n%.1000s", diff)
+		}
+		return err
+	})
+	if _, err := os.Stat(stranger); err != nil {
+		t.Errorf("another source's file is gone: %v", err)
+	}
+	if log, _ := os.ReadFile(filepath.Join(logs, "www_confxml.log")); !strings.Contains(string(log), "overflowed") {
+		t.Error("the queue did not overflow, so nothing was tested")
+	}
+	must(t, os.WriteFile(filepath.Join(src, "new/deep/f"), nil, 0o644)) // it is watched
+	rsynctest.Within(t, 20*time.Second, func() error {
+		_, err := os.Stat(filepath.Join(d.Path("m"), "new/deep/f"))
+		return err
+	})
+}
+
+// onlyTimes tells whether nothing but the root's time differs, which the
+// stranger's file has changed at the remote.
+func onlyTimes(diff string) bool { return strings.TrimSpace(diff) == ".d..t...... ./" }
+
+func TestWhatIsRemovedWhileTheDaemonIsDownIsRemovedAtTheNextStart(t *testing.T) {
+	d := rsynctest.Start(t, rsynctest.Options{})
+	src := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(src, "old/sub"), 0o755))
+	must(t, os.WriteFile(filepath.Join(src, "f"), nil, 0o644))
+	file, logs := install(t, config(src, d, filepath.Join(t.TempDir(), "fail.sh")))
+	pid := launch(t, file, logs, "-r")
+	must(t, os.WriteFile(filepath.Join(src, "old/late"), nil, 0o644))
+	rsynctest.EqualWithin(t, 20*time.Second, src, d.Path("m"))
+	must(t, syscall.Kill(pid, syscall.SIGTERM))
+	rsynctest.Within(t, 20*time.Second, func() error {
+		if _, _, code := gosersync(t, "resync", "-o", file); code == 0 {
+			return fmt.Errorf("the daemon still runs")
+		}
+		return nil
+	})
+	must(t, os.RemoveAll(filepath.Join(src, "old")))
+	must(t, os.WriteFile(filepath.Join(src, "new"), nil, 0o644))
+	launch(t, file, logs)
+	rsynctest.EqualWithin(t, 20*time.Second, src, d.Path("m"))
+}
+
 func TestAStartThatFailsSaysWhy(t *testing.T) {
 	d := rsynctest.Start(t, rsynctest.Options{})
 	link := filepath.Join(t.TempDir(), "fail.sh")

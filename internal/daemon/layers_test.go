@@ -10,7 +10,8 @@ import (
 // allowed is who may import whom; a room that is not named imports no room.
 var allowed = map[string][]string{
 	"gosersync/cmd/gosersync":      {"gosersync/conf", "gosersync/internal/daemon", "gosersync/rsync"},
-	"gosersync/internal/daemon":    {"gosersync/conf", "gosersync/watcher", "gosersync/filterqueue", "gosersync/threadpool", "gosersync/faillog", "gosersync/rsync", "gosersync/plugin", "gosersync/internal/pathset"},
+	"gosersync/internal/daemon":    {"gosersync/conf", "gosersync/watcher", "gosersync/filterqueue", "gosersync/threadpool", "gosersync/faillog", "gosersync/rsync", "gosersync/plugin", "gosersync/internal/index", "gosersync/internal/pathset"},
+	"gosersync/internal/index":     {"gosersync/internal/pathset"},
 	"gosersync/watcher":            {"gosersync/internal/pathset"},
 	"gosersync/filterqueue":        {"gosersync/internal/pathset"},
 	"gosersync/threadpool":         {"gosersync/internal/pathset"},
@@ -30,6 +31,7 @@ var homes = map[string]string{
 	"github.com/robfig/cron/v3":        "gosersync/conf",
 	"github.com/fsnotify/fsnotify":     "gosersync/watcher",
 	"golang.org/x/sys/unix":            "gosersync/watcher",
+	"go.etcd.io/bbolt":                 "gosersync/internal/index",
 	"github.com/spf13/pflag":           "gosersync/cmd/gosersync",
 	"gopkg.in/natefinch/lumberjack.v2": "gosersync/cmd/gosersync",
 }

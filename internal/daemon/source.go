@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -15,11 +16,14 @@ import (
 
 	"gosersync/conf"
 	"gosersync/filterqueue"
+	"gosersync/internal/index"
 	"gosersync/internal/pathset"
 	"gosersync/watcher"
 )
 
 const (
+	// indexEvery is how often the index of names is brought up to date.
+	indexEvery = time.Minute
 	// rootEvery is how often a vanished root is looked for.
 	rootEvery = time.Second
 )
@@ -34,12 +38,14 @@ type source struct {
 	exclude func(rel string, dir bool) bool
 	queue   *filterqueue.Queue
 	guard   *guard
+	index   *index.Index
 	log     *slog.Logger
 	deliver func(*pathset.Set) // to every target
 	stats   atomic.Pointer[watcher.Watcher]
 
 	ready   chan struct{} // closed when the tree is watched for the first time
 	isReady func()
+	lost    chan struct{} // events were lost: the index tells what was removed
 }
 
 // newSource opens what the tree needs and starts nothing.
@@ -55,13 +61,26 @@ func newSource(cfg *conf.Config, tree conf.Tree, stateDir string, allowEmpty boo
 		guard:   newGuard(root, stateDir, allowEmpty),
 		log:     log.With("source", tree.Watch),
 		ready:   make(chan struct{}),
+		lost:    make(chan struct{}, 1),
 	}
 	s.isReady = sync.OnceFunc(func() { close(s.ready) })
 	if err := s.guard.adopt(); err != nil {
 		return nil, fmt.Errorf("watch %s: %w", tree.Watch, err)
 	}
 	s.queue = filterqueue.New(filterqueue.Options{Temp: filterqueue.Temp(cfg.Filter.Temp), Exclude: s.exclude})
+	s.index, err = index.Open(filepath.Join(stateDir, indexName(root)), s.prune())
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", tree.Watch, err)
+	}
 	return s, nil
+}
+
+// indexName is a file name for the index of root, whose path may be longer
+// than a file name can be.
+func indexName(root string) string {
+	h := fnv.New64a()
+	io.WriteString(h, root)
+	return fmt.Sprintf("index-%016x.db", h.Sum64())
 }
 
 func excluder(f conf.Filter) func(rel string, dir bool) bool {
@@ -91,7 +110,8 @@ func (s *source) run(ctx context.Context) error {
 		return s.watchOn(ctx)
 	})
 	g.Go(func() error { return s.fanOut() })
-	return g.Wait()
+	g.Go(func() error { s.keepIndex(ctx); return nil })
+	return errors.Join(g.Wait(), s.index.Close())
 }
 
 // fanOut hands every settled batch to the targets until the queue is closed
@@ -104,6 +124,9 @@ func (s *source) fanOut() error {
 		}
 		if err != nil {
 			return err
+		}
+		for p := range set.All() {
+			s.index.Note(p)
 		}
 		s.deliver(set)
 	}
@@ -170,8 +193,42 @@ func (s *source) awaitRoot(ctx context.Context) bool {
 	}
 }
 
-// lose marks what may have changed unseen: everything below rel is pushed. It
-// removes nothing, since nobody knows which of the remote's names were ours.
+// lose marks what may have changed unseen: everything below rel is pushed, and
+// the index is asked which names are gone.
 func (s *source) lose(rel string) {
 	s.queue.Add(pathset.Path{Rel: rel, Tree: true})
+	select {
+	case s.lost <- struct{}{}:
+	default:
+	}
+}
+
+// keepIndex compares the index with the tree at the start, for what changed
+// while nobody watched, and whenever events were lost, and keeps it up to date.
+func (s *source) keepIndex(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-s.ready:
+	}
+	s.consult(ctx, s.index.Compare)
+	t := time.NewTicker(indexEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.consult(context.WithoutCancel(ctx), s.index.Refresh)
+			return
+		case <-s.lost:
+			s.consult(ctx, s.index.Compare)
+		case <-t.C:
+			s.consult(ctx, s.index.Refresh)
+		}
+	}
+}
+
+func (s *source) consult(ctx context.Context, ask func(context.Context, string, func(pathset.Path)) error) {
+	if err := ask(ctx, s.root, s.queue.Add); err != nil && ctx.Err() == nil {
+		s.log.Error("index of names not up to date; what is removed unseen stays at the remotes until the next resync", "err", err)
+	}
 }
