@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"gosersync/internal/pathset"
 )
@@ -52,7 +53,7 @@ type Index struct {
 // aside. prune tells which directories are not entered; nil = none.
 func Open(file string, prune func(rel string) bool) (*Index, error) {
 	db, err := open(file)
-	if err != nil && !errors.Is(err, bbolt.ErrTimeout) {
+	if err != nil && !errors.Is(err, bbolterrors.ErrTimeout) {
 		if err := os.Rename(file, file+".broken"); err != nil {
 			return nil, fmt.Errorf("set broken index aside: %w", err)
 		}
