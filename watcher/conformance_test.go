@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -84,6 +85,13 @@ func (r *replica) emit(p pathset.Path) {
 	if strings.HasPrefix(p.Rel, "marker") && !p.Gone {
 		r.seen <- p.Rel
 	}
+}
+
+// heard is what was emitted so far.
+func (r *replica) heard() []pathset.Path {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.emitted)
 }
 
 // sync waits until all that was done so far has been heard of, and applies it.
@@ -339,7 +347,7 @@ func TestTheSwitchesAreHonoured(t *testing.T) {
 				c.do(r)
 				r.sync()
 				heard := false
-				for _, p := range r.emitted {
+				for _, p := range r.heard() {
 					heard = heard || p.Rel == c.rel && (c.reason == nil || c.reason(p))
 				}
 				if heard != on {
@@ -355,7 +363,7 @@ func TestAnAttributeChangeIsNoRemoval(t *testing.T) {
 	r.write("f", "x")
 	r.must(os.Chmod(r.path("f"), 0o600))
 	r.sync()
-	for _, p := range r.emitted {
+	for _, p := range r.heard() {
 		if p.Gone {
 			t.Errorf("%+v was emitted, want no removal", p)
 		}
@@ -366,7 +374,7 @@ func TestExcludedDirectoriesAreNotWatched(t *testing.T) {
 	r := watch(t, Options{Events: sample, Prune: func(rel string) bool { return rel == "cache" }})
 	r.write("cache/a/b", "x")
 	r.sync()
-	for _, p := range r.emitted {
+	for _, p := range r.heard() {
 		if strings.HasPrefix(p.Rel, "cache") {
 			t.Errorf("%+v was emitted, though cache is excluded", p)
 		}
@@ -383,7 +391,7 @@ func TestARootThatGoesEndsTheRun(t *testing.T) {
 			if err := <-ended; !errors.Is(err, ErrRootGone) {
 				t.Errorf("Run = %v, want ErrRootGone", err)
 			}
-			for _, p := range r.emitted {
+			for _, p := range r.heard() {
 				if p.Gone {
 					t.Errorf("%+v was emitted for a root that went", p)
 				}
