@@ -153,8 +153,9 @@ func (r *replica) copy(options, from, to string) {
 		_ = os.Mkdir(to, 0o755)
 		return
 	}
-	// What vanishes meanwhile has an event of its own.
-	_ = exec.Command("rsync", options, "--modify-window=-1", "--force", "--", from, to).Run()
+	// What vanishes meanwhile has an event of its own. Two files made within one
+	// tick of the clock have the same time, so the replica does not trust it.
+	_ = exec.Command("rsync", options, "--ignore-times", "--force", "--", from, to).Run()
 }
 
 func (r *replica) equal() {
