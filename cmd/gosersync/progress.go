@@ -23,11 +23,12 @@ type progress struct {
 
 	mu    sync.Mutex
 	runs  map[string]rsync.Progress
+	ended map[string]rsync.Progress // as rsync said last, and says again for each file
 	drawn time.Time
 }
 
 func newProgress(start *starter) *progress {
-	p := &progress{runs: map[string]rsync.Progress{}}
+	p := &progress{runs: map[string]rsync.Progress{}, ended: map[string]rsync.Progress{}}
 	if f, ok := start.out.(*os.File); ok && !detached() && term.IsTerminal(int(f.Fd())) {
 		p.out = f
 	}
@@ -45,8 +46,12 @@ func (p *progress) hear() func(string, rsync.Progress) {
 func (p *progress) draw(target string, now rsync.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.ended[target] == now {
+		return
+	}
 	p.runs[target] = now
-	if time.Since(p.drawn) < progressEvery && now.Percent < 100 {
+	end := now.Percent >= 100 && now.ToCheck == 0
+	if time.Since(p.drawn) < progressEvery && !end {
 		return
 	}
 	p.drawn = time.Now()
@@ -56,9 +61,10 @@ func (p *progress) draw(target string, now rsync.Progress) {
 	}
 	slices.Sort(parts)
 	fmt.Fprintf(p.out, "\r\x1b[K%s", strings.Join(parts, " | "))
-	if now.Percent >= 100 {
+	if end {
 		fmt.Fprintln(p.out)
 		delete(p.runs, target)
+		p.ended[target] = now
 	}
 }
 
