@@ -174,6 +174,13 @@ func TestAFullEventQueueLosesNothing(t *testing.T) {
 	rsynctest.EqualWithin(t, 20*time.Second, src, d.Path("m"))
 	stranger := filepath.Join(d.Path("m"), "stranger")
 	must(t, os.WriteFile(stranger, nil, 0o644))
+	rsynctest.Within(t, 30*time.Second, func() error {
+		log, err := os.ReadFile(filepath.Join(logs, "www_confxml.log"))
+		if err == nil && !strings.Contains(string(log), "names indexed") {
+			err = fmt.Errorf("the index is not made yet")
+		}
+		return err
+	})
 
 	must(t, syscall.Kill(pid, syscall.SIGSTOP))
 	for i := range 9000 {

@@ -212,6 +212,7 @@ func (s *source) keepIndex(ctx context.Context) {
 	case <-s.ready:
 	}
 	s.consult(ctx, s.index.Compare)
+	s.log.Info("names indexed") // from here on a removal that nobody saw is found
 	t := time.NewTicker(indexEvery)
 	defer t.Stop()
 	for {
